@@ -355,9 +355,17 @@ async def test_function_that_raises_cancelled_error_has_failed(start: Start) -> 
         await plumews.connect(await echo_server(start), token=token)
 
 
-@pytest.mark.parametrize("value", [lambda: 1 / 0, lambda: 5, lambda: "a b", lambda: asyncio.sleep(0)])
-async def test_token_function_that_fails_is_a_failed_attempt(start: Start, value: Any) -> None:
-    with pytest.raises(ConnectError, match=r"cannot connect: token: the function of the option failed"):
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (lambda: 1 / 0, "failed: ZeroDivisionError"),
+        (lambda: 5, "returned a wrong value: a token must be a str, not int"),
+        (lambda: "a b", "returned a wrong value: invalid token: expected visible ASCII, without spaces"),
+        (lambda: asyncio.sleep(0), "returned a wrong value: a token must be a str, not NoneType"),
+    ],
+)
+async def test_token_function_that_fails_is_a_failed_attempt(start: Start, value: Any, told: str) -> None:
+    with pytest.raises(ConnectError, match=f"^cannot connect: token: the function of the option {told}$"):
         await plumews.connect(await echo_server(start), token=value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,43 @@ async def test_a_connection_that_comes_back(start: Start) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert seen == [(1, "news"), (2, "news"), (3, "news")]
+
+
+async def test_a_room_that_resumes(start: Start) -> None:
+    hub = plumews.Hub(plumews.HubConfig(history=plumews.HistoryLimits()))
+    prices: list[int] = []
+    done = asyncio.Event()
+
+    def send(price: int) -> None:
+        hub.broadcast_room("prices", lambda at: json.dumps({"at": str(at), "price": price}))
+
+    async def handler(conn: Conn) -> None:
+        if prices:
+            await conn.wait_closed()
+        send(1)
+        await conn.drain()
+        await asyncio.wait_for(first.wait(), PATIENCE)
+        conn.abort()
+        send(2)
+        send(3)
+
+    def show(event: dict[str, Any]) -> None:
+        prices.extend([event["price"]] if "price" in event else [])
+        first.set()
+        if len(prices) == 3:
+            done.set()
+
+    first = asyncio.Event()
+    auth = plumews.SimpleRoomAuth()
+    server = await start(plumews.serve_rooms(hub, auth, "127.0.0.1", 0, handler=handler, recovery=True))
+    uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws?room=prices"
+    task = asyncio.ensure_future(run("A room that resumes")["follow_prices"](uri, show))
+    await asyncio.wait_for(done.wait(), PATIENCE)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await hub.shutdown()
+    assert prices == [1, 2, 3]
 
 
 async def test_a_callback_for_each_message(start: Start) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 from ..errors import ConcurrencyError, ConnectError, InvalidHandshake, InvalidStatus
@@ -140,7 +140,7 @@ class BaseAttempt(Generic[C, D]):
 
     @contextlib.contextmanager
     def asking(self, step: str) -> Iterator[None]:
-        """Name the step, and the errors of a function of the application, that the block calls and checks.
+        """Name the step, and the errors of a function of the application, that the block calls.
 
         Raises:
             ConnectError: In place of any exception.
@@ -150,6 +150,19 @@ class BaseAttempt(Generic[C, D]):
             yield
         except Exception as exc:
             raise ConnectError(step, "", f"the function of the option failed: {type(exc).__name__}") from exc
+
+    @staticmethod
+    def checked(step: str, value: Any, check: Callable[[Any], Any]) -> Any:
+        """Return the checked value that a function of the application has returned.
+
+        Raises:
+            ConnectError: In place of any exception. Its text quotes only that of a token, which has nothing secret.
+        """
+        try:
+            return check(value)
+        except Exception as exc:
+            wrong = str(exc) if step == "token" else type(exc).__name__
+            raise ConnectError(step, "", f"the function of the option returned a wrong value: {wrong}") from exc
 
     def begin(self, headers: Headers | None, token: str | None) -> None:
         """Begin at the first URI, with checked headers and the value of ``Authorization``, or ``None``."""

@@ -240,7 +240,7 @@ class _Attempt(BaseAttempt[connect, Dialing]):
             value = value()
             if isinstance(value, Awaitable):
                 value = await value
-            return check(value)
+        return self.checked(step, value, check)
 
     async def _connect(self, handshake: ClientHandshake) -> Conn:
         client = self._client

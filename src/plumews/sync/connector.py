@@ -181,7 +181,8 @@ class _Attempt(BaseAttempt[connect, Dialing]):
         if not callable(value):
             return check(value)
         with self.asking(step):
-            return check(value())
+            value = value()
+        return self.checked(step, value, check)
 
     def _connect(self, handshake: ClientHandshake) -> Conn:
         client, uri = self._client, self.uri
