@@ -12,7 +12,9 @@ so it runs to its end, and then the transport is aborted. TLS begins on the tran
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
+import os
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Coroutine, Sequence
@@ -31,6 +33,9 @@ P = TypeVar("P", bound=asyncio.BufferedProtocol)
 
 #: Seconds that python-socks may take: the caller has a deadline.
 _FOREVER: Final = 86_400.0
+
+#: Error codes of a connect that has begun.
+_UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR})
 
 _READ_SIZE: Final = 16 * 1024
 
@@ -74,6 +79,7 @@ class Dialing(DialSteps):
         super().__init__(uri, **options)
         self._names = names
         self._loop = asyncio.get_running_loop()
+        self._unix = self._path is not None
 
     async def open(self, factory: Callable[[], P]) -> tuple[asyncio.Transport, P]:
         """Connect. Return the transport, and the protocol that ``factory`` made for it, after ``connection_made()``.
@@ -106,6 +112,7 @@ class Dialing(DialSteps):
     async def _connected_socket(self) -> socket.socket:
         if self._sock is not None:
             sock, self._sock = self._sock, None
+            self._unix = sock.family == getattr(socket, "AF_UNIX", None)
             self.address = peer_name(sock)
             return sock
         if self._path is not None:
@@ -135,6 +142,8 @@ class Dialing(DialSteps):
         return await asyncio.wrap_future(self._names.resolve(host, port))
 
     async def _connect(self, addresses: Sequence[AddressInfo], local: Sequence[AddressInfo] | None) -> socket.socket:
+        if len(addresses) == 1 and local is None and "%" not in addresses[0][4][0]:
+            return await self._connect_alone(addresses[0])
         from aiohappyeyeballs import start_connection  # not above: a client of a Unix socket needs none
 
         connecting = start_connection(
@@ -151,6 +160,34 @@ class Dialing(DialSteps):
             return await self._in_task(connecting)
         except RuntimeError as exc:  # uvloop raises it in place of some errors
             raise ConnectError(self.step, self.address, str(exc)) from exc
+
+    async def _connect_alone(self, info: AddressInfo) -> socket.socket:
+        """Connect to the only address, which has no zone. There is no race, and ``sock_connect`` resolves it again."""
+        family, kind, protocol, _, address = info
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            if hasattr(self._loop, "_proactor"):  # of Windows: it has no add_writer()
+                await self._loop.sock_connect(sock, address)
+                return sock
+            error = sock.connect_ex(address)
+            if error in _UNDER_WAY:
+                await self._writable(sock)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _writable(self, sock: socket.socket) -> None:
+        waiter = self._loop.create_future()
+        self._loop.add_writer(sock, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            self._loop.remove_writer(sock)
 
     async def _in_task(self, connecting: Coroutine[Any, Any, socket.socket]) -> socket.socket:
         task = self._loop.create_task(connecting)
@@ -202,8 +239,7 @@ class Dialing(DialSteps):
     async def _adopt(self, sock: socket.socket, factory: Callable[[], P]) -> tuple[asyncio.Transport, P]:
         """Return a transport that owns ``sock``. A cancellation waits until it does, and aborts it."""
         loop = self._loop
-        unix = sock.family == getattr(socket, "AF_UNIX", None)
-        create: Callable[..., Any] = loop.create_unix_connection if unix else loop.create_connection
+        create: Callable[..., Any] = loop.create_unix_connection if self._unix else loop.create_connection
         done = loop.create_future()
         _Steps(create(factory, sock=sock), sock, done).run()
         canceled = None
@@ -411,6 +447,11 @@ class _Connected:
     async def connect(self, **_: object) -> socket.socket:
         """Return the socket."""
         return self._sock
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _close_result(task: asyncio.Task[socket.socket]) -> None:

@@ -145,9 +145,8 @@ class ClientHandshake:
         self._reader = ResponseReader(max_head)
         self._interim = 0
         self.refusal: InvalidStatus | None = None
-        added = check_headers(headers)
-        self.headers = lines = Headers()
-        for name, value in (
+        added = None if headers is None else check_headers(headers)
+        pairs = [
             ("Host", host),
             ("Upgrade", "websocket"),
             ("Connection", "Upgrade"),
@@ -158,12 +157,12 @@ class ClientHandshake:
             ("Origin", origin),
             ("User-Agent", user_agent),
             ("Authorization", authorization),
-        ):
-            if value is not None and name not in added:
-                lines.add(name, value)
-        for name, value in added.raw_items():
-            lines.add(name, value)
-        self.request = f"GET {resource} HTTP/1.1\r\n".encode("ascii") + lines.serialize()
+        ]
+        lines = [(name, value) for name, value in pairs if value is not None and (added is None or name not in added)]
+        if added is not None:
+            lines += added.raw_items()
+        self.headers = Headers.checked(lines)
+        self.request = f"GET {resource} HTTP/1.1\r\n".encode("ascii") + self.headers.serialize()
 
     def feed(self, data: bytes | bytearray | memoryview) -> Accepted | None:
         """Read the next bytes of the answer. Return what was agreed on once the 101 is complete, ``None`` before.

@@ -126,6 +126,7 @@ def _variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
     return name, environ.get(name, "").strip()
 
 
+@functools.lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Return True for ``localhost``, names below it (RFC 6761 section 6.3), and loopback addresses."""
     name = host.removesuffix(".")

@@ -19,6 +19,9 @@ from ..http11.headers import parse_host
 
 __all__ = ["Authority", "WebSocketURI", "basic_auth", "host_for_url", "parse_authority", "parse_host_name", "parse_uri"]
 
+#: Characters of the longest URI whose parts are cached.
+_CACHED_SIZE: Final = 512
+
 _PORTS: Final = {"ws": 80, "wss": 443}
 _HEX: Final = frozenset(string.hexdigits)
 _ZONE: Final = frozenset(string.ascii_letters + string.digits + "-._~")
@@ -144,6 +147,11 @@ def parse_uri(text: str) -> WebSocketURI:
     """
     if not isinstance(text, str):
         raise TypeError(f"a WebSocket URI is a str, not {type(text).__name__}")
+    # No password is kept.
+    return _parse_uri(text) if "@" in text or len(text) > _CACHED_SIZE else _known_uri(text)
+
+
+def _parse_uri(text: str) -> WebSocketURI:
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _PORTS:
@@ -170,6 +178,10 @@ def parse_uri(text: str) -> WebSocketURI:
         secure=scheme == "wss",
         resource=_in_ascii(resource),
     )
+
+
+#: Cached: a program that opens many connections opens them to few servers.
+_known_uri = functools.lru_cache(maxsize=64)(_parse_uri)
 
 
 def parse_authority(text: str, default_port: int, kind: str) -> Authority:

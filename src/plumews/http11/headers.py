@@ -173,6 +173,19 @@ class Headers(MutableMapping[str, str]):
                 headers._add(name, value)
         return headers
 
+    @classmethod
+    def checked(cls, pairs: list[tuple[str, str]]) -> Headers:
+        """Return headers of ``pairs`` with valid names, whose values are checked. The list is kept, not copied.
+
+        Raises:
+            ValueError: A value contains a control character or one outside Latin-1.
+        """
+        values = "".join([value for _, value in pairs])
+        if not (values.isascii() and values.isprintable()):
+            for name, value in pairs:
+                _check(name, value)
+        return cls.read(pairs)
+
     def add(self, name: str, value: str) -> None:
         """Add a line behind the others."""
         _check(name, value)

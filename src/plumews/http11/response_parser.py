@@ -177,7 +177,7 @@ class ResponseReader:
         status = int(found[2])
         if status == 101 and found[1] == b"0":
             raise InvalidMessage("the response 101 is in HTTP/1.0, which has no upgrades")
-        if status < 200 or (self._tunnel and status < 300):
+        if (status < 200 or (self._tunnel and status < 300)) and _names_length(fields):
             # Lengths mean nothing there (RFC 9112 section 6.3, items 1 and 2), and llhttp would check them.
             head = b"\r\n".join([line, *filter(_is_no_length, fields.split(b"\r\n"))])
         try:
@@ -195,6 +195,11 @@ class ResponseReader:
             pairs.append((name, value_of(name, value.strip(_BLANKS))))
         reason = (found[3] or b"").decode("ascii", "backslashreplace").replace("\t", " ")
         return Response(status, Headers.read(pairs), b"", reason)
+
+
+def _names_length(fields: bytes) -> bool:
+    fields = fields.lower()
+    return any(name in fields for name in _LENGTHS)
 
 
 def _is_no_length(line: bytes) -> bool:
