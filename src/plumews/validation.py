@@ -8,7 +8,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Final, Literal, TypeGuard, TypeVar
 
 from . import limits
@@ -125,18 +125,30 @@ def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
 
 def is_plain_function(callback: object) -> TypeGuard[Callable[..., Any]]:
     """Return True if a call of ``callback`` does its work, not the awaiting or iterating over its result."""
-    if type(callback) is FunctionType and not callback.__dict__ and not callback.__code__.co_flags & _NOT_PLAIN:
-        return True  # the common case: a client checks its callbacks for each connection
+    function = _simple_function(callback)
+    if function is not None and not function.__code__.co_flags & _NOT_PLAIN:
+        return True
     if not callable(callback) or is_coroutine_function(callback):
         return False
     return not inspect.isasyncgenfunction(callback) and not inspect.isgeneratorfunction(callback)
 
 
+def _simple_function(function: object) -> FunctionType | None:
+    """Return a function, or that of a bound method, if nothing can give it another signature than its own.
+
+    It is the common case, and a client checks its callbacks for each connection.
+    """
+    if type(function) is MethodType:
+        function = function.__func__
+    return function if type(function) is FunctionType and not function.__dict__ else None
+
+
 def check_call(name: str, function: Callable[..., object], *parameters: str) -> None:
     """Raise ``TypeError`` unless ``function`` accepts ``parameters``. A function without a signature passes."""
-    if type(function) is FunctionType and not function.__dict__:  # else it may have another signature than its own
-        code = function.__code__
-        if code.co_argcount == len(parameters) and not code.co_kwonlyargcount:
+    simple = _simple_function(function)
+    if simple is not None:
+        code = simple.__code__
+        if code.co_argcount == len(parameters) + (simple is not function) and not code.co_kwonlyargcount:
             return
     try:
         signature = inspect.signature(function)

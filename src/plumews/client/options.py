@@ -112,7 +112,7 @@ class ConnectOptions:
     def __post_init__(self) -> None:
         for name in ("origin", "user_agent_header"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and value is not USER_AGENT:
                 if not isinstance(value, str):
                     raise TypeError(f"{name} must be a str or None, not {type(value).__name__}")
                 Headers((name, value))
