@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
+import plumews
 from plumews import ConnectionClosedError
 from plumews.protocol.codec import Parser, build_frame
 from plumews.sync import Conn, connect
-from support.fakes import PATIENCE
+from support.fakes import PATIENCE, tls_contexts
 from support.hostile_server import Peer
 from support.threaded import hostile_server, in_thread, server
 
@@ -75,7 +79,8 @@ def test_a_time_out_of_the_system_is_the_end(
     def give_up(*_: object) -> int:
         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
-    monkeypatch.setattr(conn._reader, "receive_into", give_up)
+    monkeypatch.setattr(conn._reader, "arrivals", map(give_up, itertools.repeat(0)))
+    monkeypatch.setattr(conn._reader, "_polls", map(give_up, itertools.repeat(0)))
     with pytest.raises(ConnectionClosedError):
         conn.recv(timeout)
 
@@ -91,6 +96,53 @@ def test_an_interrupt_while_data_is_handled_cuts_the_connection(conn: Conn, monk
     monkeypatch.undo()
     with pytest.raises(ConnectionClosedError):
         conn.recv(timeout=PATIENCE)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="timer signals")
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_an_interrupt_loses_nothing_or_cuts_the_connection(scheme: str, timeout: float | None) -> None:
+    async def count_up(conn: plumews.Conn) -> None:
+        for number in itertools.count():
+            await conn.send(str(number))
+            if number % 3 == 0:
+                await asyncio.sleep(0)
+
+    class Interrupt(BaseException):
+        """Exception of a signal handler."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        if armed and frame is not None and frame.f_code.co_filename.startswith(package):
+            interrupts += 1
+            raise Interrupt
+
+    armed, interrupts = False, 0
+    package = str(Path(plumews.__file__).parent)
+    theirs, ours = tls_contexts()
+    tls = (theirs, ours) if scheme == "wss" else (None, None)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0003)
+    try:
+        with server(count_up, scheme, ssl=tls[0], send_timeout=None) as uri:
+            while interrupts < 300:
+                with connect(uri, ssl=tls[1]) as conn:
+                    expected = 0
+                    armed = True
+                    while interrupts < 300:
+                        try:
+                            message = conn.recv(timeout)
+                            assert int(message) == expected
+                            expected += 1
+                        except Interrupt:
+                            continue
+                        except ConnectionClosedError:
+                            break
+                    armed = False
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_timeout_inside_a_large_message_loses_nothing() -> None:

@@ -117,27 +117,39 @@ class Conn:
             ConcurrencyError: A stream is still open, or this is a child of the process that has connected.
         """
         reader = self._reader
-        if timeout is not None:
-            message: str | bytes = reader.next_within(timeout)
-        else:
-            with reader.lock:
-                if reader.plain:
-                    # What happens for most messages: one system call, one message.
-                    try:
-                        count = reader.receive_into(reader.buffer)
-                    except OSError:
-                        count = 0
-                    messages = reader.feed(reader.buffer, count)
-                    reader.reads += 1
-                    if len(messages) == 1 and type(messages[0]) is not tuple and not reader.parser.halted:
-                        message = messages[0]
+        count = -1
+        message: Any = None
+        try:
+            if timeout is not None:
+                message = reader.next_within(timeout)
+            else:
+                with reader.lock:
+                    if reader.plain:
+                        # What happens for most messages: one system call, one message.
+                        try:
+                            for count in reader.arrivals:  # noqa: B007 - see `MessageReader`
+                                break
+                        except OSError as exc:
+                            if exc.errno is None:  # of a signal handler
+                                raise
+                            count = 0
+                        messages = reader.feed(reader.buffer, count)
+                        reader.reads += 1
+                        if len(messages) == 1 and type(messages[0]) is not tuple and not reader.parser.halted:
+                            message = messages[0]
+                        else:
+                            reader.received(messages, count)
+                            count = -1
+                            message = reader.next(None)
                     else:
-                        reader.received(messages, count)
                         message = reader.next(None)
-                else:
-                    message = reader.next(None)
+        except BaseException:
+            if count >= 0 or message is not None:
+                reader.broken, reader.plain = True, False
+                self._channel.shut()
+            raise
         if decode is None:
-            return message
+            return message  # type: ignore[no-any-return]
         if decode:
             return message if isinstance(message, str) else message.decode()
         return message.encode() if isinstance(message, str) else message

@@ -3,17 +3,22 @@
 The owner of the reading lock reads the socket, parses, and fills the receive queue. It never waits for the writing
 lock.
 
-Invariant: one owner of reading at any moment.
+A signal handler that raises, as that of Ctrl-C does, runs behind any call. Behind one of ``recv_into`` the count would
+be lost, and the data with it. A ``for`` loop stores the count before: no handler runs between an iterator in C and the
+target of the loop. An exception that passes from there to the end of the handling cuts the connection.
+
+Invariants: one owner of reading at any moment. No data is lost while the connection goes on.
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import logging
 import selectors
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final
 
 from .. import limits
@@ -51,15 +56,19 @@ class MessageReader:
     Attributes:
         lock: Reading lock.
         plain: True if a read can only be the next message: nothing was received before it.
+        broken: True if received data is lost: what follows it is not read.
         parser: Parser of frames.
         reads: Reads of the socket until now.
+        arrivals: Iterator that receives into the buffer, and returns the count of bytes.
     """
 
     __slots__ = (
         "_channel",
+        "_count",
         "_keepalive",
         "_left",
         "_mid",
+        "_polls",
         "_queue",
         "_queued_bytes",
         "_resumption",
@@ -67,13 +76,14 @@ class MessageReader:
         "_stream",
         "_tls",
         "_writer",
+        "arrivals",
+        "broken",
         "buffer",
         "feed",
         "lock",
         "parser",
         "plain",
         "reads",
-        "receive_into",
     )
 
     def __init__(
@@ -86,11 +96,13 @@ class MessageReader:
         self._tls = channel.tls
         self.parser = channel.rules.parser
         self.feed = self.parser.feed_messages
-        self.receive_into = channel.sock.recv_into
         self.lock = threading.Lock()
         self.plain = False
+        self.broken = False
         self.reads = 0
         self.buffer = bytearray(_READ_SIZE)
+        self.arrivals, self._polls = self._iterators(self.buffer)
+        self._count = -1
         self._left = rest
         self._mid = False
         self._queue: deque[str | bytes] = deque()
@@ -119,6 +131,8 @@ class MessageReader:
             ConnectionClosed: The connection is closed and no message is left.
             ConcurrencyError: A stream is still open.
         """
+        if self.broken:
+            self._queue.clear()
         while not self._queue:
             self._check_stream()
             self._check_end()
@@ -137,13 +151,20 @@ class MessageReader:
     def next_within(self, timeout: float) -> str | bytes:
         """Return the next message. Raise ``TimeoutError`` after ``timeout`` seconds, and else as `next`."""
         deadline = deadline_in(timeout)
+        message = None
         try:
             self._own(deadline)
             try:
-                return self.next(deadline)
+                message = self.next(deadline)
             finally:
                 self.lock.release()
-        except TimeoutError:
+            return message
+        except BaseException as exc:
+            if message is not None:
+                self.broken = True
+                self._channel.shut()
+            if not isinstance(exc, TimeoutError):
+                raise
             raise TimeoutError(f"no message within {timeout:g} s") from None
 
     def next_stream(self, timeout: float | None) -> Stream:
@@ -152,6 +173,8 @@ class MessageReader:
         self._own(deadline)
         try:
             self.plain = False
+            if self.broken:
+                self._queue.clear()
             self._check_stream()
             while self._stream is not None and not self._queue:  # the rest of one that was closed early
                 self._check_end()
@@ -223,16 +246,28 @@ class MessageReader:
 
     def _own(self, deadline: float | None) -> None:
         """Take the reading lock. Raise ``TimeoutError`` if another thread has kept it to the deadline."""
-        if deadline is None:
-            self.lock.acquire()
-        elif not self.lock.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            raise TimeoutError
+        seconds = -1 if deadline is None else max(deadline - time.monotonic(), 0)
+        owned = False
+        try:
+            for owned in map(self.lock.acquire, (True,), (seconds,)):  # noqa: B007
+                break
+            if not owned:
+                raise TimeoutError
+        except BaseException:
+            if owned:
+                self.lock.release()
+            raise
 
     def _pop(self) -> str | bytes:
-        message = self._queue.popleft()
-        self._queued_bytes -= len(message) + limits.RECEIVED_OVERHEAD
-        if self._resumption is not None:
-            self._observe(self._resumption, message)
+        try:
+            message = self._queue.popleft()
+            self._queued_bytes -= len(message) + limits.RECEIVED_OVERHEAD
+            if self._resumption is not None:
+                self._observe(self._resumption, message)
+        except BaseException:
+            self.broken = True
+            self._channel.shut()
+            raise
         return message
 
     def _observe(self, resumption: Resumption, message: str | bytes) -> None:
@@ -265,20 +300,20 @@ class MessageReader:
             TimeoutError: Nothing came before ``deadline``.
         """
         self.plain = False
-        if self._left:
-            data, self._left = self._left, b""
-            self._handle(data)
+        self._count = -1
+        if self.broken:
+            self._left = b""
+            self.lose()
             return
-        end_by = self._channel.end_by
-        if end_by is not None and (deadline is None or end_by <= deadline):
-            try:
-                count, lent = self._receive(end_by)
-            except TimeoutError:
-                count, lent = 0, False
-        else:
-            count, lent = self._receive(deadline)
-        self.reads += 1
         try:
+            if self._left:
+                self._count = 0
+                data, self._left = self._left, b""
+                self._handle(data)
+                return
+            lent = self._receive(deadline)
+            count = self._count
+            self.reads += 1
             if lent:
                 self._take(self.parser.buffer_updated(count))
                 self._after_read(count)
@@ -290,36 +325,54 @@ class MessageReader:
                 if self._tls.ended:
                     self.lose()
         except BaseException:
-            self._channel.shut()  # a part of what came is lost
+            if self._count >= 0:
+                self.broken = True
+                self._channel.shut()
             raise
 
-    def _receive(self, deadline: float | None) -> tuple[int, bool]:
-        """Return the count of received bytes, 0 at the end, and True if they are in the memory of the parser."""
-        buffer: Any = self.buffer
+    def _receive(self, deadline: float | None) -> bool:
+        """Set the count of received bytes, 0 at the end. Return True if they are in the memory of the parser."""
+        arrivals, polls = self.arrivals, self._polls
         lent = None
         if self._mid and self._tls is None:
             lent = self.parser.receive_buffer()
             if lent is not None:
-                buffer = lent
+                arrivals, polls = self._iterators(lent)
+        end_by = self._channel.end_by
+        ends = end_by is not None and (deadline is None or end_by <= deadline)
+        if ends:
+            deadline = end_by
         try:
-            if deadline is None:
-                return self.receive_into(buffer), lent is not None
+            while deadline is None:
+                for self._count in arrivals:
+                    return lent is not None
             while True:
                 if DONT_WAIT:
-                    with contextlib.suppress(BlockingIOError, InterruptedError):
-                        return self.receive_into(buffer, 0, DONT_WAIT), lent is not None
+                    try:
+                        for self._count in polls:
+                            return lent is not None
+                    except (BlockingIOError, InterruptedError):  # suppress() is slow
+                        pass
                 if not wait_for(self._channel.sock, selectors.EVENT_READ, max(deadline - time.monotonic(), 0)):
                     raise TimeoutError
                 if not DONT_WAIT:
-                    return self.receive_into(buffer), lent is not None
-        except TimeoutError as exc:
-            if exc.errno is not None:  # ETIMEDOUT: the system has given up
-                return 0, lent is not None
+                    for self._count in arrivals:
+                        return lent is not None
+        except BaseException as exc:
+            if self._count >= 0:
+                raise
+            if isinstance(exc, OSError) and (exc.errno is not None or ends):  # the system, or we have given up
+                self._count = 0
+                return lent is not None
             if lent is not None:
                 self._take(self.parser.buffer_updated(0))
             raise
-        except OSError:
-            return 0, lent is not None
+
+    def _iterators(self, buffer: bytearray | memoryview) -> tuple[Iterator[int], Iterator[int]]:
+        """Return two iterators that receive into ``buffer`` and return the count of bytes. The second does not wait."""
+        buffers = itertools.repeat(buffer)
+        receive_into = self._channel.sock.recv_into
+        return map(receive_into, buffers), map(receive_into, buffers, itertools.repeat(0), itertools.repeat(DONT_WAIT))
 
     def _handle(self, data: bytes) -> None:
         messages = self.feed(data)
@@ -332,15 +385,11 @@ class MessageReader:
     def received(self, messages: list[Any], count: int) -> None:
         """Handle what the first ``count`` bytes of the buffer were parsed to."""
         self.plain = False
-        try:
-            left = self.parser.left
-            if left:
-                self._left = bytes(self.buffer[count - left : count])
-            self._take(messages)
-            self._after_read(count)
-        except BaseException:
-            self._channel.shut()  # a part of what came is lost
-            raise
+        left = self.parser.left
+        if left:
+            self._left = bytes(self.buffer[count - left : count])
+        self._take(messages)
+        self._after_read(count)
 
     def _after_read(self, count: int) -> None:
         parser = self.parser
