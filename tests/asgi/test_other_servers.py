@@ -138,7 +138,8 @@ async def serving(
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         # hypercorn and daphne log tracebacks of their own when they stop while a client is there
-        assert not re.search(rb"plumews[/.](asgi|conn|hub)\b", await asyncio.wait_for(said, PATIENCE))
+        wrong = rb"plumews[/.](asgi|conn|hub)\b" if kind in {"hypercorn", "daphne"} else rb"Traceback"
+        assert not re.search(wrong, await asyncio.wait_for(said, PATIENCE))
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

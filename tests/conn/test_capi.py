@@ -61,4 +61,4 @@ def test_context_is_not_entered_twice() -> None:
 
 def test_removed_new_stays_removed() -> None:
     remove_new(plumews.Conn.__base__)
-    assert ("__new__" in vars(plumews.Conn.__base__)) is False
+    assert "__new__" not in vars(plumews.Conn.__base__)

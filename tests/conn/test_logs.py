@@ -76,7 +76,8 @@ async def test_line_about_no_connection_has_empty_fields(logs):
     logger.warning("stopping took longer than %g s", 2.5)
     (record,) = logs()
     assert record.getMessage() == "stopping took longer than 2.5 s"
-    assert (record.connection, record.client, record.room, record.user) == ("-", "-", "-", "-")
+    fields = (record.connection, record.client, record.server, record.room, record.user)
+    assert fields == ("-", "-", "-", "-", "-")
 
 
 async def test_refusal_line_has_status_code_and_request_line(start, logs):

@@ -48,7 +48,7 @@ class RoomAccess:
     """Dependency of a WebSocket endpoint of FastAPI that admits clients to a room.
 
     The room is the path parameter ``room``, else ``?room=`` (default ``default``). The dependency is called before
-    ``accept()``: behind it, a program sees a close code in place of a status. Its value is the user of the token,
+    ``accept()``: after it, a program gets a close code in place of a status. Its value is the user of the token,
     ``None`` without a token. The connection gets the user, and ends with the token. Its client may renew the token, as
     in :func:`plumews.serve_rooms`. In Starlette, await it: ``user = await access(websocket)``.
 
@@ -65,7 +65,7 @@ class RoomAccess:
         allow_query_secrets: True accepts ``?token=`` and ``?room_password=`` (default False).
         origins: origins whose pages may connect beside the server's own, as in :func:`plumews.serve`. By default no
             origin is checked, or with ``token_cookie`` only the server's own is allowed.
-        open_timeout: seconds for all checks (default 10), behind which the client is refused with 408 or 4408.
+        open_timeout: seconds for all checks (default 10). After that the client is refused with 408 or 4408.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or contradicts another one.

@@ -1,7 +1,8 @@
 """Log lines of plumews: fields of the connection, printable ASCII, no secrets, and a bound for each second.
 
-A filter on each logger of plumews sets ``connection``, ``client``, ``room`` and ``user`` on every record and appends
-them to the text. It is a filter and no adapter, because only a record can carry an escaped traceback.
+A filter on each logger of plumews sets ``connection``, ``client``, ``server``, ``room`` and ``user`` on every record
+and appends those that are known to the text. It is a filter and no adapter, because only a record can carry an escaped
+traceback.
 
 Invariants: no secret of the record's request appears in it, tracebacks included. Each line of a traceback is indented,
 so that none looks like an entry. No second has more than ``limits.LOG_LINES`` lines of one event loop.
@@ -113,7 +114,7 @@ class _Filter(logging.Filter):
             if not self._admit(record, kind if exc is None else f"{kind} ({type(exc).__name__})"):
                 return False
         fields = {} if conn is None else _fields_of(conn)
-        for name in ("connection", "client", "room", "user"):
+        for name in ("connection", "client", "server", "room", "user"):
             setattr(record, name, printable(fields.get(name, "-"))[: limits.LOG_VALUE])
         suffix = " ".join(f"{name}={quoted(value)}" for name, value in fields.items())
         text = printable(record.getMessage())[: limits.LOG_LINE]
@@ -163,7 +164,7 @@ def _set_traceback(record: logging.LogRecord, exc: BaseException, secrets: Itera
 
 
 def _fields_of(conn: Any) -> dict[str, str]:
-    """Return the known fields of a connection."""
+    """Return the known fields of a connection: ``client`` on the side of a server, ``server`` on that of a client."""
     peer, is_client = conn.remote_address, conn._rules.client
     host = (peer[0] if peer else "") if is_client else conn.client_address
     if isinstance(peer, tuple) and peer[0] == host:  # the port of a proxy is not that of the client

@@ -8,7 +8,7 @@ import ssl as ssl_module
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal, overload
+from typing import Any, Literal, overload
 
 from .... import errors
 from ....sync import connector
@@ -22,9 +22,6 @@ from ..typing import LoggerLike, PathLike
 from .connection import BlockingProtocol, Connection
 
 __all__ = ["ClientConnection", "connect", "reconnect", "unix_connect", "unix_reconnect"]
-
-#: Options of ``socket.create_connection`` that have no equal here, or another name.
-_OF_SOCKETS: Final = {"timeout": "open_timeout bounds all steps: leave it out"}
 
 
 class ClientConnection(Connection):
@@ -54,7 +51,7 @@ class _Dialer(connector.connect):
 class reconnect:  # noqa: N801 - the name of a function: it is called as one
     """Client: ``with reconnect(uri) as websocket``, or ``for websocket in reconnect(uri)``.
 
-    ``for`` connects again after each end and each failure that may pass, and closes each connection behind its turn.
+    ``for`` connects again after each end and each failure that may pass, and closes each connection after its turn.
 
     Args:
         uri: ``ws`` or ``wss`` URI.
@@ -127,7 +124,7 @@ class reconnect:  # noqa: N801 - the name of a function: it is called as one
             "max_queue": max_queue,
         }
         if ssl is None:
-            ssl = options.pop("ssl_context", None)
+            ssl = options.pop("ssl_context", None)  # its former name in `websockets`
         secure = is_secure(uri, proxy)
         if not secure and ssl is not None:
             raise ValueError("ssl argument is incompatible with a ws:// URI")
@@ -264,12 +261,11 @@ def _native_names(given: dict[str, Any]) -> dict[str, Any]:
     """Return the keywords of ``socket.create_connection`` as options of plumews, with all others.
 
     Raises:
-        TypeError: an option has no equal.
+        TypeError: ``timeout``, which has no equal, is given.
     """
     options = dict(given)
-    for name in _OF_SOCKETS.keys() & options.keys():
-        if options.pop(name) is not None:
-            raise TypeError(f"{name} is not supported: {_OF_SOCKETS[name]}")
+    if options.pop("timeout", None) is not None:
+        raise TypeError("timeout is not supported: open_timeout bounds all steps: leave it out")
     address = options.pop("address", None)
     if address is not None:
         options["host"], options["port"] = address

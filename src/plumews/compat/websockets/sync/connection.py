@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockingProtocol", "Connection"]
 
-#: Options of a connection, which cannot change behind its opening.
+#: Options of a connection, which cannot change after its opening.
 _SETTINGS: Final = ("ping_interval", "ping_timeout", "close_timeout", "max_queue")
 
 
