@@ -118,10 +118,11 @@ class Conn:
         """
         reader = self._reader
         count = -1
-        message: Any = None
+        popped: Any = ()
         try:
             if timeout is not None:
-                message = reader.next_within(timeout)
+                popped = []
+                message = reader.next_within(timeout, popped)
             else:
                 with reader.lock:
                     if reader.plain:
@@ -140,16 +141,18 @@ class Conn:
                         else:
                             reader.received(messages, count)
                             count = -1
-                            message = reader.next(None)
+                            popped = []
+                            message = reader.next(None, popped)
                     else:
-                        message = reader.next(None)
+                        popped = []
+                        message = reader.next(None, popped)
         except BaseException:
-            if count >= 0 or message is not None:
+            if count >= 0 or popped:
                 reader.broken, reader.plain = True, False
                 self._channel.shut()
             raise
         if decode is None:
-            return message  # type: ignore[no-any-return]
+            return message
         if decode:
             return message if isinstance(message, str) else message.decode()
         return message.encode() if isinstance(message, str) else message

@@ -123,8 +123,8 @@ class MessageReader:
 
     # --- messages ---------------------------------------------------------------------------------
 
-    def next(self, deadline: float | None) -> str | bytes:
-        """Return the next message. The caller owns reading.
+    def next(self, deadline: float | None, popped: list[str | bytes]) -> str | bytes:
+        """Return the next message, and append it to ``popped`` before. The caller owns reading.
 
         Raises:
             TimeoutError: None came before ``deadline``.
@@ -137,7 +137,7 @@ class MessageReader:
             self._check_stream()
             self._check_end()
             self.read(deadline)
-        message = self._pop()
+        message = self._pop(popped)
         self.plain = not (
             self._queue
             or self._left
@@ -148,23 +148,16 @@ class MessageReader:
         )
         return message
 
-    def next_within(self, timeout: float) -> str | bytes:
+    def next_within(self, timeout: float, popped: list[str | bytes]) -> str | bytes:
         """Return the next message. Raise ``TimeoutError`` after ``timeout`` seconds, and else as `next`."""
         deadline = deadline_in(timeout)
-        message = None
         try:
             self._own(deadline)
             try:
-                message = self.next(deadline)
+                return self.next(deadline, popped)
             finally:
                 self.lock.release()
-            return message
-        except BaseException as exc:
-            if message is not None:
-                self.broken = True
-                self._channel.shut()
-            if not isinstance(exc, TimeoutError):
-                raise
+        except TimeoutError:
             raise TimeoutError(f"no message within {timeout:g} s") from None
 
     def next_stream(self, timeout: float | None) -> Stream:
@@ -181,7 +174,7 @@ class MessageReader:
                 self.read(deadline)
                 self._check_stream()
             if self._queue:
-                message = self._pop()
+                message = self._pop([])
                 stream = Stream(self, _TEXT if isinstance(message, str) else _BINARY)
                 stream.feed(message.encode() if isinstance(message, str) else message)
                 stream.finish()
@@ -258,9 +251,10 @@ class MessageReader:
                 self.lock.release()
             raise
 
-    def _pop(self) -> str | bytes:
+    def _pop(self, popped: list[str | bytes]) -> str | bytes:
         try:
             message = self._queue.popleft()
+            popped.append(message)
             self._queued_bytes -= len(message) + limits.RECEIVED_OVERHEAD
             if self._resumption is not None:
                 self._observe(self._resumption, message)
