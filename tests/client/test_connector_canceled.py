@@ -6,44 +6,20 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import plumews
 from plumews import Conn
+from support.canceled_connects import cancel_connects, descriptors, pipes
 from support.fakes import PATIENCE, echo, tls_contexts, until
 from support.hostile_server import Peer, hostile
 
 Start = Callable[[Any], Any]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted in /proc")
-
-
-def descriptors() -> set[tuple[int, str]]:
-    """Return the open descriptors, and what they are."""
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            found.add((int(entry.name), str(entry.readlink())))
-    return found
-
-
-@contextlib.contextmanager
-def pipes(count: int = 20) -> Iterator[list[tuple[int, int]]]:
-    """Open pipes that are still open and empty at the end."""
-    ends = [os.pipe() for _ in range(count)]
-    try:
-        yield ends
-        for reading, writing in ends:
-            os.write(writing, b"x")
-            assert os.read(reading, 10) == b"x"
-    finally:
-        for pair in ends:
-            for fd in pair:
-                os.close(fd)
 
 
 async def cancel_after(turns: int, opening: plumews.connect) -> bool:
@@ -81,6 +57,10 @@ async def test_attempt_can_be_canceled_in_each_turn(start: Start, tls: bool) -> 
     await until(lambda: descriptors() == before)
     assert not opened[0]
     assert not tls or len(asyncio.all_tasks()) < 10
+
+
+async def test_canceled_connects_leave_the_descriptors_of_others() -> None:
+    assert 0 < await cancel_connects(200, seed=24) < 200
 
 
 async def test_connection_that_no_caller_got_is_closed() -> None:
