@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def test_a_client_checks_its_options_at_once() -> None:
     with pytest.raises(TypeError, match="unknown option"):
         Client("ws://localhost/", colour="red")
     with pytest.raises(ValueError, match="wss"):
-        Client("ws://localhost/", ssl=__import__("ssl").create_default_context())
+        Client("ws://localhost/", ssl=ssl.create_default_context())
     assert repr(Client("ws://user:secret@localhost/")) == "<plumews.Client ws://localhost/>"
 
 

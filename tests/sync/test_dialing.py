@@ -130,7 +130,8 @@ def test_bytes_behind_the_reply_of_a_proxy_are_of_the_tunnel() -> None:
 
 def test_bytes_behind_the_tls_handshake_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = tls_contexts()
-    theirs.maximum_version = ssl.TLSVersion.TLSv1_2  # the last flight is the server's
+    # With it the last flight is the server's. Other tests share the context.
+    monkeypatch.setattr(theirs, "maximum_version", ssl.TLSVersion.TLSv1_2)
     monkeypatch.setattr(dialing, "tls_context", lambda given: given or ours)
 
     def serve() -> None:

@@ -74,7 +74,7 @@ def add_connect_options(parser: argparse.ArgumentParser) -> None:
         "--unix",
         metavar="PATH",
         type=unix_path,
-        help="path of a Unix socket to connect to, not to the host of the URI. @NAME: an abstract one (default: none)",
+        help="path of a Unix socket to use in place of the host of the URI. @NAME: an abstract one (default: none)",
     )
     add(
         "--header",

@@ -210,7 +210,6 @@ class Dialing(DialSteps):
         try:
             host = self._uri.host.partition("%")[0]
             if not (proxy.resolves or self._uri.is_address):
-                self.step = "resolve"
                 host = socks_target(await self._resolve(host, self._uri.port), proxy)
                 self.step = "proxy"
             socks = SocksProxy(

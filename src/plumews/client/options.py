@@ -79,6 +79,7 @@ class ConnectOptions:
         local_addr: host and port that the socket is bound to.
         process_exception: ``f(exc)``, called when an attempt of ``async for`` fails. It returns ``None`` to try again,
             or an exception to raise (default: try again after network errors, timeouts, and responses that may change).
+            It is not asked about a failure at the target of a redirect that was kept: the URI itself comes next.
         reconnect_delays: seconds before each attempt of ``async for``: an iterable, or a function that returns one and
             is called after each success. The default is random, from 0 to a bound that doubles from 1 s to 60 s.
         position_of: function from a message to its position in the history of a room, or to ``None``. The last one is

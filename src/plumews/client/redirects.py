@@ -54,11 +54,6 @@ class Redirects:
         self._only_permanent = True
 
     @property
-    def is_original(self) -> bool:
-        """True if the next request goes to the original URI."""
-        return self.current == self.original
-
-    @property
     def sends_credentials(self) -> bool:
         """True if the next request goes to the first origin: ``Authorization`` and ``Cookie`` may be sent."""
         return self.current.origin == self.original.origin

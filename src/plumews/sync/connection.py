@@ -311,6 +311,7 @@ class Conn:
             ConnectionClosed: The connection is closed or closing, or ended before the pong.
             ValueError: ``data`` is too long, or an unanswered ping has it.
             TypeError: ``data`` is neither ``str`` nor bytes-like.
+            ConcurrencyError: This is a child of the process that has connected.
         """
         payload = None if data is None else payload_of(_BINARY, data)
         deadline = deadline_in(timeout)
@@ -341,6 +342,7 @@ class Conn:
 
         Raises:
             ValueError: Close frames cannot have this ``code``, or ``reason`` is longer than 123 bytes.
+            ConcurrencyError: This is a child of the process that has connected.
         """
         check_close(code, reason)
         channel = self._channel
@@ -352,7 +354,7 @@ class Conn:
         wait_for_end(channel, self._reader, self._writer, deadline)
 
     def abort(self) -> None:
-        """Cut the TCP connection now. The close code is 1006."""
+        """Cut the TCP connection now. The close code is 1006. Raise ``ConcurrencyError`` in a child of a fork."""
         channel = self._channel
         channel.check_owner()
         channel.shut()
@@ -366,6 +368,9 @@ class Conn:
 
         Returns:
             False if the connection is still there after ``timeout``.
+
+        Raises:
+            ConcurrencyError: This is a child of the process that has connected.
         """
         self._channel.check_owner()
         return self._channel.ended.wait(None if deadline_in(timeout) is None else timeout)
@@ -379,7 +384,7 @@ class Conn:
         if not self._channel.foreign:  # else it goes on in the parent process
             self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
 
-    # --- called by the watcher and at a fork --------------------------------------------------------------------
+    # --- called by the watcher and at a fork ------------------------------------------------------
 
     def fileno(self) -> int:
         """Return the descriptor of the socket, -1 once it is closed."""

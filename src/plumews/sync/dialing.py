@@ -1,6 +1,6 @@
 """Connections of the blocking client: name, TCP (happy eyeballs), proxy and TLS, all within one deadline.
 
-The socket and the steps are those of :mod:`plumews.client.dialing`. The caller's thread waits itself. A failed or
+The steps are those of :mod:`plumews.client.dial_steps`. The caller's thread waits itself. A failed or
 interrupted `Dialing.open` closes what it has opened.
 """
 

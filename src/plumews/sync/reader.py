@@ -59,6 +59,8 @@ class MessageReader:
         broken: True if received data is lost: what follows it is not read.
         parser: Parser of frames.
         reads: Reads of the socket until now.
+        buffer: Memory that the socket is read into.
+        feed: Function that parses the first bytes of the buffer.
         arrivals: Iterator that receives into the buffer, and returns the count of bytes.
     """
 

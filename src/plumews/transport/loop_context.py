@@ -49,11 +49,11 @@ class Flushable:
 
     def _write_out(self) -> None:
         """Write the queued output."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
     def _fail_output(self, exc: BaseException | None) -> None:
         """End the connection, because its output would be wrong. Report ``exc`` if it is given."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
 
 class LoopContext:

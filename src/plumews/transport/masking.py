@@ -47,7 +47,7 @@ class MaskingTransport(asyncio.WriteTransport):
         self._hand(masked)
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
-        """Mask buffers that are whole frames together, and write them."""
+        """Mask buffers that are whole frames together, and write them. Each header stands in one buffer."""
         self.write(b"".join(list_of_data))
 
     def _past(self) -> bool:

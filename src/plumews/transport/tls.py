@@ -491,7 +491,7 @@ class TLSCore:
         return False
 
     def write_eof(self) -> None:
-        """Raise ``NotImplementedError``."""
+        """Raise ``NotImplementedError``, as a transport does whose :meth:`can_write_eof` is False."""
         raise NotImplementedError
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
