@@ -262,6 +262,13 @@ async def test_untrusted_certificate_is_a_tls_error(tls_port: int) -> None:
     await fails(dial(f"wss://127.0.0.1:{tls_port}/", ssl=trusting()), "tls", "certificate verify failed")
 
 
+async def test_certificates_are_read_again_after_one_was_untrusted(tls_port: int) -> None:
+    first = tls_context()
+    assert tls_context() is first
+    await fails(dial(f"wss://localhost:{tls_port}/"), "tls", "certificate verify failed")
+    assert tls_context() is not first
+
+
 @pytest.mark.parametrize(
     ("host", "options", "seen"),
     [

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from plumews import ConnectError, ConnectTimeout, InvalidStatus, ProxyError
+from plumews.client.dialing import tls_context
 from plumews.client.resolver import resolver
 from plumews.sync import connect, dialing
 from plumews.sync.dialing import Deadline, Dialing
@@ -156,6 +157,16 @@ def test_bytes_behind_the_tls_handshake_arrive(monkeypatch: pytest.MonkeyPatch) 
         pytest.raises(InvalidStatus, match="503"),
     ):
         connect(f"wss://localhost:{listener.getsockname()[1]}/", open_timeout=PATIENCE).open()
+
+
+def test_certificates_are_read_again_after_one_was_untrusted() -> None:
+    theirs, _ = tls_contexts()
+    with server(ssl=theirs) as uri:
+        first = tls_context()
+        assert tls_context() is first
+        with pytest.raises(ConnectError, match="certificate verify failed"):
+            connect(f"wss://localhost:{uri.rstrip('/').rpartition(':')[2]}/").open()
+        assert tls_context() is not first
 
 
 def test_a_proxy_that_refuses_is_a_named_error() -> None:

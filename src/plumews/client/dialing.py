@@ -27,7 +27,7 @@ from .proxy import Proxy, Tunnel
 from .resolver import AddressInfo, Resolver, literal_address, resolver
 from .uri import WebSocketURI
 
-__all__ = ["Dialing", "tls_context"]
+__all__ = ["Dialing", "forget_certificates", "tls_context"]
 
 P = TypeVar("P", bound=asyncio.BufferedProtocol)
 
@@ -58,6 +58,11 @@ def _default_context() -> ssl_module.SSLContext:
     context = ssl_module.create_default_context()
     context.set_alpn_protocols([ALPN])
     return context
+
+
+def forget_certificates() -> None:
+    """Let our TLS context be made anew: those of the system may have changed since they were read."""
+    _default_context.cache_clear()
 
 
 class Dialing(DialSteps):
@@ -285,7 +290,7 @@ class Dialing(DialSteps):
         try:
             upgraded = await start_tls(transport, early, context, server_hostname=name)
         except ssl_module.SSLCertVerificationError:
-            _default_context.cache_clear()  # the certificates of the system may have changed since they were read
+            forget_certificates()
             raise
         check_alpn(upgraded.get_extra_info("ssl_object").selected_alpn_protocol(), address)
         return cast("asyncio.Transport", upgraded)

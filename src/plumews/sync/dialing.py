@@ -18,7 +18,7 @@ from itertools import chain, zip_longest
 from typing import Any, Final, cast
 
 from ..client.dial_steps import EYEBALLS_DELAY, NO_SOCKS, DialSteps, check_alpn, peer_name, socks_target
-from ..client.dialing import tls_context
+from ..client.dialing import forget_certificates, tls_context
 from ..client.proxy import Proxy, Tunnel
 from ..client.resolver import AddressInfo, literal_address, resolver
 from ..client.uri import WebSocketURI
@@ -247,7 +247,11 @@ class Dialing(DialSteps):
             received = wire.sock.recv(_READ_SIZE)
             if not received or (wire_below is not None and wire_below.ended):
                 raise ConnectError("tls", address, "the connection was closed during the TLS handshake")
-            data, done = layer.handshake(received)
+            try:
+                data, done = layer.handshake(received)
+            except ssl_module.SSLCertVerificationError:
+                forget_certificates()
+                raise
         check_alpn(layer.ssl_object.selected_alpn_protocol(), address)
         wire.tls = layer
         wire.early = layer.decrypt(b"")  # it came with the end of the handshake
