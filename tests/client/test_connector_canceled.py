@@ -7,13 +7,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 import plumews
 from plumews import Conn
-from support.canceled_connects import cancel_connects, descriptors, pipes
+from support.canceled_connects import cancel_after, cancel_connects, descriptors, pipes
 from support.fakes import PATIENCE, echo, tls_contexts, until
 from support.hostile_server import Peer, hostile
 
@@ -22,18 +23,9 @@ Start = Callable[[Any], Any]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted in /proc")
 
 
-async def cancel_after(turns: int, opening: plumews.connect) -> bool:
-    """Cancel an attempt after some turns of the loop. Return True if it had a connection, which is closed."""
-    task = asyncio.ensure_future(opening.__aenter__())
-    for _ in range(turns):
+async def turns_of_the_loop(count: int) -> None:
+    for _ in range(count):
         await asyncio.sleep(0)
-    task.cancel()
-    try:
-        conn = await asyncio.wait_for(task, PATIENCE)
-    except asyncio.CancelledError:
-        return False
-    conn.abort()
-    return True
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -50,7 +42,7 @@ async def test_attempt_can_be_canceled_in_each_turn(start: Start, tls: bool) -> 
     opened = []
     with pipes():
         for turns in range(60):
-            opened.append(await cancel_after(turns, plumews.connect(uri, **options)))
+            opened.append(await cancel_after(partial(turns_of_the_loop, turns), plumews.connect(uri, **options)))
             with contextlib.suppress(OSError):
                 os.close(os.dup(0))  # the next number is that of another
         await until(lambda: not server.connections)

@@ -510,7 +510,7 @@ async def test_attempt_canceled_at_any_moment_leaves_nothing(way: str) -> None:
                 )
                 task = asyncio.create_task(attempt.open(Peer))
                 if number % 2:
-                    await asyncio.sleep(dice.random() * seconds)
+                    await asyncio.sleep(dice.random() * seconds)  # the moment of the cancellation
                 else:
                     for _ in range(dice.randrange(12)):
                         await asyncio.sleep(0)

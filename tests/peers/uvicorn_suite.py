@@ -83,7 +83,7 @@ class PatientAsyncio(SimpleNamespace):
     async def sleep(self, seconds: float) -> None:
         """Sleep in many turns of the event loop: client and server are on it, and have to get somewhere meanwhile."""
         for _ in range(50):
-            await asyncio.sleep(seconds / 50)
+            await asyncio.sleep(seconds / 50)  # the sleep of a test of uvicorn
 
     async def wait_for(self, awaitable: Awaitable[T], timeout: float) -> T:
         return await asyncio.wait_for(awaitable, 20 * timeout)

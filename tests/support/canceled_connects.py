@@ -14,7 +14,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,10 +51,10 @@ def pipes(count: int = 20) -> Iterator[list[tuple[int, int]]]:
                 os.close(fd)
 
 
-async def cancel_at(seconds: float, opening: plumews.connect) -> bool:
-    """Cancel an attempt after some seconds. Return True if it had a connection, which is closed."""
+async def cancel_after(moment: Callable[[], Awaitable[object]], opening: plumews.connect) -> bool:
+    """Cancel an attempt once ``moment()`` has passed. Return True if it had a connection, which is closed."""
     task = asyncio.ensure_future(opening.__aenter__())
-    await asyncio.wait((task,), timeout=seconds)
+    await moment()
     task.cancel()
     try:
         conn = await asyncio.wait_for(task, PATIENCE)
@@ -80,7 +80,10 @@ async def cancel_connects(count: int, seed: int) -> int:
 
         async def one() -> bool:
             uri, options = chance.choice(ways)
-            return await cancel_at(chance.random() ** 3 * LATEST, plumews.connect(uri, **options))
+            seconds = chance.random() ** 3 * LATEST
+            return await cancel_after(
+                lambda: asyncio.sleep(seconds), plumews.connect(uri, **options)
+            )  # no event: any moment
 
         for uri, options in ways:  # what is made once is made
             async with plumews.connect(uri, **options):

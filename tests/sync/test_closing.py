@@ -137,7 +137,7 @@ def test_close_in_the_middle_of_everything_ends_all_threads() -> None:
         for number in range(40):
             conn = connect(uri, compression="deflate" if number % 2 else None).open()
             with in_thread(send) as one, in_thread(send) as two, in_thread(receive) as received:
-                time.sleep(number * 0.0002)
+                time.sleep(number * 0.0002)  # each close comes at another moment of the others
                 (conn.close if number % 5 else conn.abort)()
                 for ended in (one, two, received):
                     ended()

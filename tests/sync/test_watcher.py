@@ -25,7 +25,7 @@ def until(condition: object) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
-        time.sleep(0.005)
+        time.sleep(0.005)  # no event tells of the end of a thread, or of a state
 
 
 def test_the_thread_ends_when_it_is_unused() -> None:
