@@ -176,3 +176,10 @@ def test_any_text_is_a_uri_or_a_named_error(text: str) -> None:
     assert len(line.split()) == 5
     assert parse_uri(uri.url).resource == uri.resource
     assert parse_uri(uri.url).origin == uri.origin
+
+
+def test_no_uri_with_a_secret_is_kept() -> None:
+    assert parse_uri("ws://kept.test/path") is parse_uri("ws://kept.test/path")
+    for text in ("ws://user:secret@kept.test/", "ws://kept.test/?token=secret"):
+        assert parse_uri(text) is not parse_uri(text)
+        assert parse_uri(text) == parse_uri(text)

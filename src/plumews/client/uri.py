@@ -147,8 +147,9 @@ def parse_uri(text: str) -> WebSocketURI:
     """
     if not isinstance(text, str):
         raise TypeError(f"a WebSocket URI is a str, not {type(text).__name__}")
-    # No password is kept.
-    return _parse_uri(text) if "@" in text or len(text) > _CACHED_SIZE else _known_uri(text)
+    # No secret is kept: a password, or a token in the query.
+    kept = len(text) <= _CACHED_SIZE and "@" not in text and "?" not in text
+    return _known_uri(text) if kept else _parse_uri(text)
 
 
 def _parse_uri(text: str) -> WebSocketURI:
